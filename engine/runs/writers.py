@@ -230,6 +230,8 @@ def rows_of(path: Path, columns: Sequence[str] = SCHEMA.names) -> Iterator[dict[
             ) from None
         # The words of this program alone: Arrow's are about how its files are made.
         why = str(error) if type(error) is ValueError else "it is damaged"
+        if isinstance(error, MemoryError):
+            why += ", or needs more memory than there is"
         raise PcEngineError(
             f"{path} cannot be read ({why}): delete it, and the next run into this folder does its images again."
         ) from None

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -215,6 +216,18 @@ def test_a_damaged_partition_is_named(tmp_path: Path, row_format: str) -> None:
     path = tmp_path / f"part-00000.{row_format}"
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(PcEngineError, match=rf"part-00000\.{row_format} cannot be read \(.*\): delete it"):
+        [*iter_rows(tmp_path)]
+
+
+def test_rows_for_which_memory_is_short_are_not_said_to_be_damaged_for_sure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise pa.ArrowMemoryError("malloc of size 131072 failed")
+
+    write(tmp_path, *ALL)
+    monkeypatch.setitem(writers._READ, "parquet", fail)
+    with pytest.raises(PcEngineError, match=r"read \(it is damaged, or needs more memory than there is\): delete"):
         [*iter_rows(tmp_path)]
 
 
