@@ -60,7 +60,9 @@ def _reason(error: BaseException, shard: str) -> str:
 
     # Its errors of a format are also the system's, without a number, as those of file systems' packages may be.
     of_format = type(error) is OSError and error.errno is None and not is_remote(shard)
-    return "it is damaged, or of another kind" if of_format or isinstance(error, pa.ArrowInvalid) else reason_of(error)
+    if of_format or isinstance(error, pa.ArrowInvalid):
+        return "it is damaged, encrypted or of another kind"
+    return reason_of(error)
 
 
 def parquet_images(shard: str, listing: Listing) -> Iterator[SourceImage]:

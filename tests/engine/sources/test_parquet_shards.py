@@ -139,7 +139,7 @@ def test_no_column_of_images_is_wrong_use_for_a_file_and_a_row_in_a_glob(
 def test_what_is_no_parquet_file(tmp_path: Path, said: Callable[[SourceImage], str]) -> None:
     shard = tmp_path / "a.parquet"
     shard.write_bytes(b"PAR1 and nothing else")
-    why = "it is damaged, or of another kind"
+    why = "it is damaged, encrypted or of another kind"
     with pytest.raises(UsageError, match=f"cannot be read as Parquet: {why}\\.$"):
         iter_images([shard])
     (only,) = iter_images([f"{tmp_path}/*.parquet"])
@@ -156,7 +156,8 @@ def test_what_arrow_says_of_damage_is_not_repeated(
     shard.write_bytes(content)
     (*_, last) = iter_images([f"{tmp_path}/*.parquet"])
     assert re.fullmatch(
-        r"The Parquet file cannot be read after [0-9]+ rows \(it is damaged, or of another kind\): make it again\.",
+        r"The Parquet file cannot be read after [0-9]+ rows "
+        r"\(it is damaged, encrypted or of another kind\): make it again\.",
         said(last),
     )
 
