@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -17,13 +18,19 @@ def main() -> None:
 
         run()
     except KeyboardInterrupt as error:
-        print("pc-engine: stopped.", file=sys.stderr)
+        _say("stopped.")
         sys.exit(128 + int(getattr(error, "signal", signal.SIGINT)))
     except ImportError as error:
         if os.environ.get("PC_ENGINE_DEBUG"):
             raise
-        print(f"pc-engine: {_not_loaded(error)}", file=sys.stderr)
+        _say(_not_loaded(error))
         sys.exit(1)
+
+
+def _say(sentence: str) -> None:
+    """Print on stderr by one system call: what a stream could not write, it would try again as the interpreter ends."""
+    with contextlib.suppress(OSError):
+        os.write(2, f"pc-engine: {sentence}\n".encode(errors="backslashreplace"))
 
 
 def _not_loaded(error: BaseException) -> str:
@@ -43,6 +50,8 @@ def _open_streams() -> None:
             os.fstat(number)
         except OSError:
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # it takes the lowest number that is free
+    # Python has none for one that was closed, and what is printed there would go to stdout.
+    sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import sys
@@ -12,12 +11,13 @@ from difflib import get_close_matches
 from importlib import import_module
 from importlib.metadata import version
 from io import TextIOWrapper
-from typing import Annotated, Any, NoReturn, TextIO
+from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.main import get_group
 
 from pc_engine.cli.group import Group
+from pc_engine.cli.streams import let_go
 from pc_engine.decoding.decode import silence_codecs
 from pc_engine.errors import PcEngineError, UsageError, system_reason
 from pc_engine.shown_text import for_shell, lines_for_terminal
@@ -136,12 +136,13 @@ def main() -> None:
             _check_arguments(sys.argv[1:])
             # Patterns are for the sources alone, which a pattern names in order, and where "a [1]" may be a folder.
             app(windows_expand_args=False)
-        finally:
+        except SystemExit:
             # What is held back meets a full disk here, where that can be said, rather than as the interpreter ends.
-            if isinstance(sys.stdout, TextIOWrapper):
+            if sys.stdout is not None:
                 sys.stdout.flush()
+            raise
     except BrokenPipeError:  # whoever reads has enough
-        _let_go(sys.stdout)
+        let_go(sys.stdout)
         sys.exit(1)
     except PcEngineError as error:
         _end(str(error), error.exit_code)
@@ -155,8 +156,6 @@ def main() -> None:
         raise  # said where the command line begins, which may itself lack a library
     except Exception as error:
         full = isinstance(error, OSError) and error.errno in _NO_ROOM  # what is written to files says so itself
-        if full:
-            _let_go(sys.stdout)
         if os.environ.get("PC_ENGINE_DEBUG") and not full:
             raise
         reason = _of_the_system(error)
@@ -168,20 +167,13 @@ def main() -> None:
         )
 
 
-def _let_go(stream: TextIO) -> None:
-    """Send what could not be printed nowhere: it would be tried again as the interpreter ends, and fail there too."""
-    with contextlib.suppress(OSError):  # of a stream that is no file
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, stream.fileno())
-        os.close(nowhere)
-
-
 def _end(sentence: str, code: int) -> NoReturn:
-    """Say why the command ends, which may repeat what files say, and end it."""
-    try:
-        print(f"pc-engine: {lines_for_terminal(sentence)}", file=sys.stderr)
-    except OSError:  # a log that is on a full disk, say: the exit code tells that much
-        _let_go(sys.stderr)
+    """Say why the command ends, which may repeat what files say, and end it, after what it has printed."""
+    for stream, text in ((sys.stdout, ""), (sys.stderr, f"pc-engine: {lines_for_terminal(sentence)}\n")):
+        try:
+            print(text, end="", file=stream, flush=True)
+        except OSError:  # a log that is on a full disk, say: the exit code tells that much
+            let_go(stream)
     sys.exit(code)
 
 

@@ -30,6 +30,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from pc_engine.cli.streams import let_go
 from pc_engine.errors import DataError
 from pc_engine.say import Say
 from pc_engine.shown_text import for_terminal, number_of
@@ -39,8 +40,16 @@ _NARROWEST = 20
 if (_width := os.environ.get("COLUMNS", "")).isdecimal() and int(_width) < _NARROWEST:
     del os.environ["COLUMNS"]
 
+
+class _Remarks(Console):
+    """A console whose remarks are lost where nobody reads them any more; Rich would end the command, and its output."""
+
+    def on_broken_pipe(self) -> None:
+        let_go(sys.stderr)
+
+
 _out = Console(highlight=False)
-_err = Console(stderr=True, highlight=False)
+_err = _Remarks(stderr=True, highlight=False)
 
 _STDERR = 2
 # Where progress goes to a log, a line now and then.
@@ -63,7 +72,10 @@ def remark(quiet: bool) -> Say:
 
     def show(sentence: str) -> None:
         if not quiet:
-            _err.print(for_terminal(sentence), markup=False, soft_wrap=True)
+            try:
+                _err.print(for_terminal(sentence), markup=False, soft_wrap=True)
+            except OSError:  # a log on a full disk is no reason to end
+                let_go(sys.stderr)
 
     return show
 

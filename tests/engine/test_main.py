@@ -50,6 +50,42 @@ def test_ctrl_c_in_a_command_is_one_line_too():
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "pc-engine: stopped.\n")
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no disk that is always full")
+def test_ctrl_c_keeps_its_exit_code_where_the_log_is_on_a_full_disk():
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([sys.executable, "-c", _INTERRUPTED], stdout=subprocess.PIPE, stderr=full, check=False)
+    assert (done.returncode, done.stdout) == (130, b"")
+
+
+_FAILING = """
+import sys
+import pc_engine.cli.doctor as doctor
+from pc_engine.errors import UsageError
+def fail():
+    print("so far")
+    raise UsageError("Do this.")
+doctor.describe_machine = fail
+sys.argv = ["pc-engine", "doctor"]
+from pc_engine.__main__ import main
+main()
+"""
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no disk that is always full")
+def test_why_a_command_ends_is_said_also_where_its_output_cannot_be_written():
+    with open("/dev/full", "w") as full:
+        command, held_back = [sys.executable, "-c", _FAILING], {**os.environ, "PYTHONUNBUFFERED": ""}
+        done = subprocess.run(command, env=held_back, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (2, "pc-engine: Do this.\n")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a stream is closed otherwise there")
+def test_what_nobody_hears_does_not_go_to_stdout():
+    command = ["/bin/sh", "-c", 'exec "$0" -m pc_engine run nowhere 2>&-', sys.executable]
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=False)
+    assert (done.returncode, done.stdout) == (2, b"")
+
+
 @pytest.mark.parametrize("start", [["-m", "pc_engine"], ["-c", "from pc_engine.__main__ import main; main()"]])
 def test_the_version_is_told(start):
     done = subprocess.run([sys.executable, *start, "--version"], capture_output=True, text=True, check=True)

@@ -1,6 +1,8 @@
 """What is shown while a command works."""
 
 import io
+import os
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -129,6 +131,22 @@ def test_a_quiet_command_logs_nothing(monkeypatch: pytest.MonkeyPatch, capsys: p
     with progress("c2p", quiet=True) as tracker:
         tracker.advance(5)
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a pipe that nobody reads is told of otherwise there")
+@pytest.mark.parametrize("log", ["/dev/full", "a pipe"])
+def test_a_log_that_cannot_be_written_ends_nothing(log: str) -> None:
+    if log == "a pipe":
+        reader, writer = os.pipe()
+        os.close(reader)
+    elif os.path.exists(log):
+        writer = os.open(log, os.O_WRONLY)
+    else:
+        pytest.skip("there is no disk that is always full")
+    program = "from pc_engine.cli.console import remark; say = remark(False); say('one'); say('two'); print('done')"
+    done = subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=writer, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stdout.split()) == (0, [b"done"])
 
 
 def test_control_characters_of_others_are_shown_and_start_no_line(capsys: pytest.CaptureFixture[str]) -> None:
