@@ -192,10 +192,10 @@ class _Keeper(Generic[Question, Reply]):
 
     def _start(self) -> tuple[Any, Connection]:
         ours, theirs = _CONTEXT.Pipe()
-        # No daemon, which may have no processes of its own, as decoding may need.
-        process = _CONTEXT.Process(target=self._serve, args=(theirs, *self._arguments))
         try:
-            with _safe_path(), _signals_held():
+            with _safe_path() as before, _signals_held():
+                # No daemon, which may have no processes of its own, as decoding may need.
+                process = _CONTEXT.Process(target=_serve, args=(before, self._serve, theirs, *self._arguments))
                 process.start()
         except BaseException:
             ours.close()
@@ -223,18 +223,31 @@ class _Keeper(Generic[Question, Reply]):
 
 
 @contextlib.contextmanager
-def _safe_path() -> Iterator[None]:
-    """Let a process that is started meanwhile import nothing of the current folder, where a ``random.py`` may lie."""
+def _safe_path() -> Iterator[str | None]:
+    """Let a process that is started meanwhile import nothing of the current folder, where a ``random.py`` may lie.
+
+    Yield what the environment said of it before.
+    """
     with _STARTING:
         before = os.environ.get(_SAFE_PATH)
         os.environ[_SAFE_PATH] = "1"
         try:
-            yield
+            yield before
         finally:
-            if before is None:
-                del os.environ[_SAFE_PATH]
-            else:
-                os.environ[_SAFE_PATH] = before
+            _set_safe_path(before)
+
+
+def _set_safe_path(value: str | None) -> None:
+    if value is None:
+        del os.environ[_SAFE_PATH]
+    else:
+        os.environ[_SAFE_PATH] = value
+
+
+def _serve(safe_path: str | None, serve: Callable[..., None], *arguments: Any) -> None:
+    """Begin a process: what it starts itself, such as what fetches credentials, has the user's environment."""
+    _set_safe_path(safe_path)
+    serve(*arguments)
 
 
 @contextlib.contextmanager
