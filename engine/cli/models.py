@@ -67,8 +67,8 @@ def export(
         list[str] | None,
         typer.Option(
             "--tap",
-            help="Not for VGG, repeatable: NAME=TENSOR_OR_NODE keeps that output under NAME; if omitted, conv_last, "
-            "conv_prev and logits are found.",
+            help="Not for VGG, repeatable: NAME=TENSOR_OR_NODE keeps that output under NAME; conv_last with conv_prev, "
+            "and logits, are found where they are not named.",
         ),
     ] = None,
     count_feature: Annotated[
@@ -92,7 +92,7 @@ def export(
         typer.Option(
             "--heat",
             help="Not for VGG, repeatable: a tap of maps whose heat is pointed at, and clustered by p2c; several are "
-            "multiplied; if omitted, what suits, which is printed.",
+            "multiplied; if omitted, what suits the network.",
         ),
     ] = None,
     size: Annotated[

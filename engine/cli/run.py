@@ -110,8 +110,8 @@ def run(
         int | None,
         typer.Option(
             "--processes",
-            help="Processes of this machine that share the images: several keep a fast GPU busy; if omitted, this one "
-            "does them.",
+            help="Processes of this machine that share the images: several keep a fast GPU busy; if omitted, one does "
+            "them all.",
         ),
     ] = None,
     ray_address: Annotated[
