@@ -8,7 +8,7 @@ from typing import Any
 from pc_engine.backends import BACKENDS
 from pc_engine.catalogue import PACKAGED, list_models
 from pc_engine.cli import options
-from pc_engine.cli.console import print_json, print_line
+from pc_engine.cli.console import print_json, print_line, remark
 from pc_engine.errors import BackendError, MissingPackageError
 from pc_engine.files.storage import cache_bytes, cache_directory, models_complaint, models_directory
 from pc_engine.hardware.cuda import describe_gpu
@@ -44,9 +44,11 @@ _IF_THERE_IS_ONE = "If there is one, it takes what follows."
 
 def doctor(as_json: options.AsJson = False) -> None:
     """Show which backends, devices and optional parts work here, and why the others do not."""
-    report = _examine()
+    report, complaint = _examine(), models_complaint()
     if as_json:
         print_json(report)
+        if complaint:
+            remark(False)(complaint)
         return
     machine = report["machine"]
     print_line(
@@ -65,7 +67,7 @@ def doctor(as_json: options.AsJson = False) -> None:
             _print_part(line, otherwise="not installed")
     for entry in report["models"]:
         print_line(f"model         {entry['name']}: {entry['state']}")
-    if complaint := models_complaint():
+    if complaint:
         print_line(complaint)
     print_line(f"models in     {report['models_directory']}")
     print_line(f"cache in      {report['cache_directory']} ({report['cache_bytes'] / 1e6:,.0f} MB)")
