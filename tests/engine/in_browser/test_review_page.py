@@ -88,6 +88,8 @@ def page(browser: Any, tmp_path: Path, write_run: Callable[..., Path]) -> Iterat
         page = Page(browser, run, server)
         page.open()
         yield page
+        # Ahead of the server: what the page had yet to load would be refused, and complained of.
+        browser.driver.get("about:blank")
         server.shutdown()
         thread.join()
 
