@@ -118,18 +118,22 @@ def test_patterns_reach_the_command_on_windows_too(tmp_path, monkeypatch, capsys
 _PRINTING = [("models", "--json"), ("models",), ("--version",), ("run", "--help")]
 
 
+def printed_to(stdout, command, unbuffered):
+    return subprocess.run(
+        [sys.executable, "-m", "pc_engine", *command],
+        env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        check=False,
+    )
+
+
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no disk that is always full")
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 @pytest.mark.parametrize("command", _PRINTING)
 def test_a_full_disk_behind_what_is_printed_is_said(command, unbuffered):
     with open("/dev/full", "w") as full:
-        done = subprocess.run(
-            [sys.executable, "-m", "pc_engine", *command],
-            env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
-            stdout=full,
-            stderr=subprocess.PIPE,
-            check=False,
-        )
+        done = printed_to(full, command, unbuffered)
     assert (done.returncode, done.stderr) == (
         1,
         b"pc-engine: The output cannot be written (No space left on device): make room.\n",
@@ -150,13 +154,7 @@ def test_a_log_on_a_full_disk_costs_no_exit_code():
 def test_whoever_reads_what_is_printed_may_have_enough(command, unbuffered):
     reader, writer = os.pipe()
     os.close(reader)
-    done = subprocess.run(
-        [sys.executable, "-m", "pc_engine", *command],
-        env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
-        stdout=writer,
-        stderr=subprocess.PIPE,
-        check=False,
-    )
+    done = printed_to(writer, command, unbuffered)
     os.close(writer)
     assert (done.returncode, done.stderr) == (1, b"")
 

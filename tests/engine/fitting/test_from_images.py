@@ -58,14 +58,20 @@ def test_a_batch_of_which_no_image_can_be_read_costs_no_others(
     assert signatures.images.n == 2
 
 
-def test_the_seed_decides_which_images_a_fold_holds_out(
-    tiny_directory: Path, tmp_path: Path, draw_scene: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def scenes_of_one_and_two(folder: Path, draw_scene: Any) -> list[LabelledImage]:
+    """Sixteen files ``00.png`` to ``15.png``, no two alike, that show one object and two by turns."""
     images = []
     for k in range(16):
         count = 1 + k % 2
-        draw_scene([(1, 1), (6, 6)][:count], colour=(255, 255, 255 - k)).save(tmp_path / f"{k}.png")
-        images.append(LabelledImage(tmp_path / f"{k}.png", count=count))
+        draw_scene([(1, 1), (6, 6)][:count], colour=(255, 255, 255 - k)).save(folder / f"{k:02}.png")
+        images.append(LabelledImage(folder / f"{k:02}.png", count=count))
+    return images
+
+
+def test_the_seed_decides_which_images_a_fold_holds_out(
+    tiny_directory: Path, tmp_path: Path, draw_scene: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = scenes_of_one_and_two(tmp_path, draw_scene)
     held_out: list[list[list[int]]] = []
 
     def kept(*args: Any, **options: Any) -> Any:
@@ -88,11 +94,7 @@ def test_the_seed_decides_which_images_a_fold_holds_out(
 def test_what_overflows_costs_its_own_image_at_most(
     tiny_directory: Path, tmp_path: Path, draw_scene: Any, tap: str
 ) -> None:
-    images = []
-    for k in range(16):
-        count = 1 + k % 2
-        draw_scene([(1, 1), (6, 6)][:count], colour=(255, 255, 255 - k)).save(tmp_path / f"{k:02}.png")
-        images.append(LabelledImage(tmp_path / f"{k:02}.png", count=count))
+    images = scenes_of_one_and_two(tmp_path, draw_scene)
     model = load_model(tiny_directory)
     taps = tuple(dict.fromkeys((*model.manifest.count_features, *p2c_taps(model.manifest), "conv_last")))
     network = open_network(model, taps, Execution(batch_size=16, backend="onnxruntime", precision="fp32"))
