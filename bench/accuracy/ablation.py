@@ -114,8 +114,8 @@ def ablate(
         figures of `evaluate`, ``"mean_absolute_error_open"``, the mean error of the count in images whose true one
         falls under an open-ended label (None without any), ``"counts_changed"``, in how many images its count is not
         that of the first, ``"labels_changed"``, in how many its label is not, which alone is judged by accuracy, and
-        ``"gain"`` over the first. With known counts, a trial of the counter is the first again,
-        unless boxes are pointed with: those are of what the counter takes for clusters.
+        ``"gain"`` over the first. With known counts, a trial of the counter is the first again, unless boxes are
+        pointed with: those are of what the counter takes for clusters.
         ``"failures"`` are images that could not be read.
 
     Raises

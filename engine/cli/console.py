@@ -243,7 +243,7 @@ class Bars(Progress):
         )
         super().__init__(*columns, console=_err, disable=quiet or not _err.is_terminal, transient=True)
         # A log would get but empty lines of bars.
-        self._log = None if quiet or _err.is_terminal else remark(False)
+        self._log = None if quiet or _err.is_terminal else remark(quiet=False)
         self._lines: dict[TaskID, _Lines] = {}
 
     def add_task(self, description: str, *args: Any, **given: Any) -> TaskID:

@@ -48,7 +48,7 @@ def doctor(as_json: options.AsJson = False) -> None:
     if as_json:
         print_json(report)
         if complaint:
-            remark(False)(complaint)
+            remark(quiet=False)(complaint)
         return
     machine = report["machine"]
     print_line(

@@ -24,7 +24,7 @@ def models(as_json: options.AsJson = False) -> None:
     """List the models that are installed or can be fetched."""
     entries, complaint = list_models(), models_complaint()
     if complaint:
-        remark(False)(complaint)
+        remark(quiet=False)(complaint)
     if as_json:
         listed = [
             {**asdict(entry), "directory": None if entry.directory is None else str(entry.directory)}
